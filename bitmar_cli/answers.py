@@ -102,7 +102,7 @@ class Drawer:
 
     def _step(self, step: ev.Step) -> None:
         name, p = ranked(step.probabilities)[0]
-        self.screen.line((f"step {step.index + 1}: ", "cyan"), f"{step.name}: {name} {p:.2f}", (f" (value {step.value:.2f})", "dim"))
+        self.screen.line((f"step {step.index}: ", "cyan"), f"{step.name}: {name} {p:.2f}", (f" (value {step.value:.2f})", "dim"))
 
     def _decision(self, decision: ev.Decision) -> None:
         screen = self.screen
@@ -217,7 +217,10 @@ def as_markdown(answer: dict[str, Any]) -> str:
         if answer.get(key):
             lines += [f"{key.capitalize()}: {md(answer[key])}", ""]
     lines += [f"**{md(outcome(answer))}**", "", "| robot | probability |", "| --- | --- |"]
-    lines += [f"| {'**' if name == answer['robot'] else ''}{md(name)}{'**' if name == answer['robot'] else ''} | {p:.2f} |" for name, p in ranked(answer["probabilities"], first=answer["robot"])]
+    lines += [
+        f"| {'**' if name == answer['robot'] else ''}{md(name)}{'**' if name == answer['robot'] else ''} | {p:.2f} |"
+        for name, p in ranked(answer["probabilities"], first=answer["robot"])
+    ]
     lines.append("")
     for name, text in answer["reasoning"].items():
         lines += [f"### {title(name).capitalize()}", "", md(text, newlines=True).replace("\n", "  \n"), ""]

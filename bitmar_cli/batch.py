@@ -89,15 +89,15 @@ def parse(data: bytes | None, folder: Path, *, site: str | None = None) -> dict[
     except (ValueError, RecursionError) as error:
         return Bad(id=None, error=f"not valid JSON ({getattr(error, 'msg', None) or 'a value cannot be read'}); write one object a line")
     if not isinstance(item, dict):
-        return Bad(id=None, error="not an object; write {\"task\": \"...\"}")
+        return Bad(id=None, error='not an object; write {"task": "..."}')
     key = item.get("id")
     if not (key is None or isinstance(key, (str, int, float, bool))) or key != key or key in (float("inf"), float("-inf")):
-        return Bad(id=None, error="\"id\" must be text or a number")
+        return Bad(id=None, error='"id" must be text or a number')
     for field in ("task", "image", "site"):
         if item.get(field) is not None and not isinstance(item[field], str):
-            return Bad(id=key, error=f"\"{field}\" must be text")
+            return Bad(id=key, error=f'"{field}" must be text')
     if item.get("task") is None:
-        return Bad(id=key, error="there is no \"task\"; write {\"task\": \"...\"}")
+        return Bad(id=key, error='there is no "task"; write {"task": "..."}')
     try:
         request: dict[str, Any] = {"task": tasks.checked(item["task"])}
     except BitMarError as error:
@@ -106,7 +106,7 @@ def parse(data: bytes | None, folder: Path, *, site: str | None = None) -> dict[
         request = {"id": key, **request}
     if item.get("image") is not None:
         if not item["image"].strip():
-            return Bad(id=key, error="\"image\" is empty; give a path or leave it out")
+            return Bad(id=key, error='"image" is empty; give a path or leave it out')
         request["image"] = str(folder / item["image"])
     place = item.get("site") if item.get("site") is not None else site
     if place is not None:
@@ -240,6 +240,6 @@ def run(session: Any, source: Source, target: Target, *, site: str | None, reaso
                 out.flush()
         write_bad_ones()
     if bad:
-        narrate(f"bitmar: {bad} of {progress.done} lines could not be answered; each holds an \"error\" in the output")
+        narrate(f'bitmar: {bad} of {progress.done} lines could not be answered; each holds an "error" in the output')
         return ExitCode.ERROR
     return ExitCode.NOT_SURE if strict and unsure else ExitCode.DONE

@@ -24,7 +24,7 @@ MEANING = {
     ExitCode.USAGE: "the command line itself is wrong",
     ExitCode.TRY_AGAIN: "something passing, such as a lock that is held; try again",
     ExitCode.MISSING: "a file, model or data set is missing",
-    ExitCode.NOT_SURE: "answered \"not sure\", where --strict asks for it",
+    ExitCode.NOT_SURE: 'answered "not sure", where --strict asks for it',
     ExitCode.INTERRUPTED: "interrupted with Ctrl-C",
     ExitCode.BROKEN_PIPE: "the reader of the output went away",
 }

@@ -81,7 +81,10 @@ def rerun(session: Any, slot: int, story: Any) -> dict[str, Any]:
         BitMarError: the model refused the task.
     """
     result = {}
-    for name, answer in (("with", session.answer(story.task, site=story.site, reasoning=False)), ("without", session.without_slot(story.task, slot, site=story.site))):
+    for name, answer in (
+        ("with", session.answer(story.task, site=story.site, reasoning=False)),
+        ("without", session.without_slot(story.task, slot, site=story.site)),
+    ):
         result[name] = {key: answer[key] for key in ("robot", "confidence", "probabilities")}
     return result
 

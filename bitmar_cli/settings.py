@@ -15,7 +15,12 @@ def field_docs(module: Any) -> dict[tuple[str, str], str]:
     for node in ast.parse(inspect.getsource(module)).body:
         if isinstance(node, ast.ClassDef):
             for item, after in zip(node.body, node.body[1:], strict=False):
-                if isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name) and isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant):
+                if (
+                    isinstance(item, ast.AnnAssign)
+                    and isinstance(item.target, ast.Name)
+                    and isinstance(after, ast.Expr)
+                    and isinstance(after.value, ast.Constant)
+                ):
                     docs[node.name, item.target.id] = " ".join(str(after.value.value).split())
     return docs
 
@@ -42,7 +47,9 @@ def _section(part: Any, docs: dict[tuple[str, str], str], indent: str, lines: li
             comment += f" (one of {', '.join(item.metadata['options'])})"
         if is_dataclass(value):
             lines.append("")
-        lines += textwrap.wrap(comment.strip(), width=110, initial_indent=indent + "# ", subsequent_indent=indent + "# ", break_long_words=False, break_on_hyphens=False)
+        lines += textwrap.wrap(
+            comment.strip(), width=110, initial_indent=indent + "# ", subsequent_indent=indent + "# ", break_long_words=False, break_on_hyphens=False
+        )
         if is_dataclass(value):
             lines.append(f"{indent}{item.name}:")
             _section(value, docs, indent + "  ", lines)

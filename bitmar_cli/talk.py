@@ -193,7 +193,9 @@ def _why(talk: Talk, rest: str) -> None:
     turn, screen = talk.last(), talk.screen
     answer = turn.answer
     for number, step in enumerate(answer["steps"], 1):
-        screen.line((f"step {number}: ", "cyan"), f"{step['name']}: {answers.probabilities_line(step['probabilities'])}", (f" (value {step['value']:.2f})", "dim"))
+        screen.line(
+            (f"step {number}: ", "cyan"), f"{step['name']}: {answers.probabilities_line(step['probabilities'])}", (f" (value {step['value']:.2f})", "dim")
+        )
     screen.line("together: " + answers.probabilities_line(answer["probabilities"], chosen=answer["robot"]))
     screen.line("quality: " + (answers.quality_line(answer["quality"]) or "not scored, as there is no reasoning text"))
     if not answer["memory"]:

@@ -53,6 +53,6 @@ def read(argument: str | None) -> str:
     """
     if argument is None:
         if sys.stdin is None or is_terminal(sys.stdin):
-            raise UsageError("no task is given; write it in quotes, as in: bitmar ask \"Inspect the bridge\"")
+            raise UsageError('no task is given; write it in quotes, as in: bitmar ask "Inspect the bridge"')
         argument = "-"
     return checked(from_stdin() if argument == "-" else argument)

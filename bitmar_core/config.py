@@ -62,8 +62,17 @@ def _label(kind: type) -> str:
 
 
 SECTION_NAMES = {
-    "TextConfig": "text", "DecoderConfig": "decoder", "VisionConfig": "vision", "FusionConfig": "fusion", "ReasoningConfig": "reasoning",
-    "PolicyConfig": "policy", "MemoryConfig": "memory", "InferenceConfig": "inference", "TrainingConfig": "training", "GRPOConfig": "grpo_reasoning", "BitMarConfig": "config",
+    "TextConfig": "text",
+    "DecoderConfig": "decoder",
+    "VisionConfig": "vision",
+    "FusionConfig": "fusion",
+    "ReasoningConfig": "reasoning",
+    "PolicyConfig": "policy",
+    "MemoryConfig": "memory",
+    "InferenceConfig": "inference",
+    "TrainingConfig": "training",
+    "GRPOConfig": "grpo_reasoning",
+    "BitMarConfig": "config",
 }
 
 
@@ -136,8 +145,6 @@ class VisionConfig(Checked):
     """Width of patch features that the encoder gives."""
     patches: int = number(256, 1, 8192)
     """Number of patches that the encoder gives."""
-    width_multiplier: float = number(1.0, 0.05, 4.0)
-    """Width of the compact encoder against its full size."""
     freeze: bool = True
     """Do not train the vision encoder with the rest."""
 
@@ -228,7 +235,7 @@ class TrainingConfig(Checked):
     """Tasks in a step."""
     epochs: int = number(3, 1, 100_000)
     """Passes over the tasks while learning to choose."""
-    writing_epochs: int = number(6, 1, 100_000)
+    writing_epochs: int = number(3, 1, 100_000)
     """Passes over the chains while the decoder learns to write."""
     writing_learning_rate: float = number(1.2e-3, 1e-8, 1.0)
     """Peak learning rate of the decoder, which starts from nothing."""
@@ -331,7 +338,7 @@ def tiny() -> BitMarConfig:
         preset="tiny",
         text=TextConfig(vocab_size=600, max_tokens=128, width=32, layers=2, heads=4, hidden=64),
         decoder=DecoderConfig(vocab_size=600, max_tokens=320, layers=2, heads=4, hidden=64, window=320, dropout=0.0),
-        vision=VisionConfig(encoder="compact", image_size=32, width=64, patches=1, width_multiplier=0.0625),
+        vision=VisionConfig(encoder="compact", image_size=32, width=64, patches=1),
         fusion=FusionConfig(layers=1, heads=4),
         reasoning=ReasoningConfig(lstm_hidden=32, card_layers=1, dropout=0.0),
         policy=PolicyConfig(hidden=32, state=16),

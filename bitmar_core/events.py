@@ -62,6 +62,7 @@ class Step:
     """One reasoning step."""
 
     index: int
+    """1 to 5"""
     name: str
     probabilities: dict[str, float]
     value: float

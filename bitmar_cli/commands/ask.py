@@ -14,7 +14,9 @@ from bitmar_core.errors import UsageError
 
 
 def ask(
-    task: Annotated[str | None, typer.Argument(metavar="TASK", help="What is to be done, in quotes. - reads it from stdin. Put -- before a task that begins with a hyphen.")] = None,
+    task: Annotated[
+        str | None, typer.Argument(metavar="TASK", help="What is to be done, in quotes. - reads it from stdin. Put -- before a task that begins with a hyphen.")
+    ] = None,
     image: options.Image = None,
     fleet: options.FleetFile = None,
     site: options.Site = None,
@@ -22,12 +24,19 @@ def ask(
     jsonl: Annotated[bool, typer.Option("--jsonl", help="Print each event as a line of JSON while the answer forms.")] = False,
     top: Annotated[int | None, typer.Option("--top", metavar="K", min=1, help="Show only the K likeliest robots.")] = None,
     no_reasoning: Annotated[bool, typer.Option("--no-reasoning", help="Choose only, without writing the reasons.")] = False,
-    input_: Annotated[str | None, typer.Option("--input", metavar="FILE", help="Answer a file of tasks: each line is {\"id\"?, \"task\", \"image\"?, \"site\"?}. Image paths are relative to the file.")] = None,
-    output: Annotated[str | None, typer.Option("--output", metavar="FILE", help="Where the answers to --input go, one a line. Without it, or with -: stdout.")] = None,
+    input_: Annotated[
+        str | None,
+        typer.Option(
+            "--input", metavar="FILE", help='Answer a file of tasks: each line is {"id"?, "task", "image"?, "site"?}. Image paths are relative to the file.'
+        ),
+    ] = None,
+    output: Annotated[
+        str | None, typer.Option("--output", metavar="FILE", help="Where the answers to --input go, one a line. Without it, or with -: stdout.")
+    ] = None,
     memory: options.Memory = options.MemoryMode.read,
     store: options.Store = None,
     seed: options.Seed = None,
-    strict: Annotated[bool, typer.Option("--strict", help="Exit with 5 where the answer is \"not sure\".")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help='Exit with 5 where the answer is "not sure".')] = False,
     plain: options.Plain = False,
     model: options.Model = None,
 ) -> None:

@@ -76,5 +76,3 @@ def _from_pipe(conversation: talk.Talk) -> int:
         conversation.screen.line("> " + line)
         code = conversation.run(line) or code
     return code
-
-

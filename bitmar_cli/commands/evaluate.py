@@ -31,8 +31,17 @@ SCRATCH = "evaluate"
 
 
 def evaluate(
-    what: Annotated[What, typer.Argument(metavar="WHAT", help="`robots`: tasks for the default fleet. `fleets`: custom fleets. `vision`: what the photo adds. `memory`: what a correction changes.")] = What.robots,
-    data: Annotated[Path | None, typer.Option("--data", metavar="FILE", help="JSON lines to measure on. Without it: the shipped tasks that training does not see (not for `vision`).")] = None,
+    what: Annotated[
+        What,
+        typer.Argument(
+            metavar="WHAT",
+            help="`robots`: tasks for the default fleet. `fleets`: custom fleets. `vision`: what the photo adds. `memory`: what a correction changes.",
+        ),
+    ] = What.robots,
+    data: Annotated[
+        Path | None,
+        typer.Option("--data", metavar="FILE", help="JSON lines to measure on. Without it: the shipped tasks that training does not see (not for `vision`)."),
+    ] = None,
     baselines: Annotated[bool, typer.Option("--baselines", help="Also measure simpler ways of choosing (`robots` and `fleets`).")] = False,
     as_json: options.Json = False,
     plain: options.Plain = False,
@@ -59,7 +68,12 @@ def evaluate(
         figures = MEASURE[what](session, file, baselines, progress)
     finally:
         progress.close()
-    result = {"evaluate": what.value, "data": "the shipped tasks that training does not see" if file is None else str(file), "model": session.model_name, **figures}
+    result = {
+        "evaluate": what.value,
+        "data": "the shipped tasks that training does not see" if file is None else str(file),
+        "model": session.model_name,
+        **figures,
+    }
     if as_json:
         typer.echo(to_json(rounded(result)))
     else:
@@ -80,7 +94,9 @@ class Progress:
         if self.shown and (now - self.last > 0.2 or done == total):
             self.last, self.drawn = now, True
             rate = done / max(1e-6, now - self.start)
-            print(f"\r{done} of {total} measured, {rate:.1f}/s, {max(0.0, (total - done) / max(1e-6, rate)):.0f} s left   ", end="", file=sys.stderr, flush=True)
+            print(
+                f"\r{done} of {total} measured, {rate:.1f}/s, {max(0.0, (total - done) / max(1e-6, rate)):.0f} s left   ", end="", file=sys.stderr, flush=True
+            )
 
     def close(self) -> None:
         """Leave the line."""
@@ -181,7 +197,11 @@ def summary(what: What, result: dict[str, Any]) -> list[tuple[str, str]]:
     if what is What.fleets:
         lines.append(("chance", shown(result["chance"])))
     selective = result["selective"]
-    lines += [("ECE", shown(result["ece"])), ("Brier", shown(result["brier"])), (f"accuracy of the surest {100 * selective['share']:.0f} %", shown(selective["accuracy"]))]
+    lines += [
+        ("ECE", shown(result["ece"])),
+        ("Brier", shown(result["brier"])),
+        (f"accuracy of the surest {100 * selective['share']:.0f} %", shown(selective["accuracy"])),
+    ]
     if result["refused"]:
         lines.append(("refused, counted as wrong", shown(result["refused"])))
     return lines
@@ -194,13 +214,22 @@ def blocks(what: What, result: dict[str, Any]) -> list[Block]:
         rows = [[name, *(shown(f[key]) for key in ("precision", "recall", "f1", "tasks"))] for name, f in result["robots"].items()]
         found.append(Block(title="by robot", headings=["robot", "precision", "recall", "F1", "tasks"], rows=rows))
         table = result["confusion"]
-        found.append(Block(title="confusion", headings=["right, and what was chosen", *table], rows=[[true, *(shown(n) for n in row.values())] for true, row in table.items()]))
+        found.append(
+            Block(
+                title="confusion",
+                headings=["right, and what was chosen", *table],
+                rows=[[true, *(shown(n) for n in row.values())] for true, row in table.items()],
+            )
+        )
     if what is What.fleets:
         rows = [[name, shown(f["tasks"]), shown(f["top1"]), between(f["interval"])] for name, f in result["fleets"].items()]
         found.append(Block(title="by fleet", headings=["fleet", "tasks", "top-1", "interval"], rows=rows))
     if what is What.vision:
         labels = {"photo": "with its photo", "none": "without a photo", "shuffled": "with another's photo"}
-        rows = [[label, shown(result[key]["macro"]), shown(result[key]["top1"]), between(result[key]["interval"]), shown(result[key]["refused"])] for key, label in labels.items()]
+        rows = [
+            [label, shown(result[key]["macro"]), shown(result[key]["top1"]), between(result[key]["interval"]), shown(result[key]["refused"])]
+            for key, label in labels.items()
+        ]
         found.append(Block(title="by photo", headings=["asked", "macro", "top-1", "interval", "refused"], rows=rows))
     if what is What.memory:
         keys = ("taught", "paraphrases", "kept", "neighbors_right", "harmonic")

@@ -19,7 +19,9 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-Name = Annotated[str | None, typer.Argument(metavar="[NAME|PATH]", help="A name from `bitmar model list`, or a folder. Without it: the shipped model.", show_default=False)]
+Name = Annotated[
+    str | None, typer.Argument(metavar="[NAME|PATH]", help="A name from `bitmar model list`, or a folder. Without it: the shipped model.", show_default=False)
+]
 
 
 def size(count: float) -> str:

@@ -190,9 +190,7 @@ def to_square(image: Image.Image, size: int = 224, fill: tuple[int, int, int] = 
     return image.resize((size, size), Image.Resampling.BILINEAR, box=(left, top, left + short, top + short))
 
 
-def to_pixels(
-    image: Image.Image, size: int = 224, mean: Sequence[float] = (0.5, 0.5, 0.5), std: Sequence[float] = (0.5, 0.5, 0.5)
-) -> torch.Tensor:
+def to_pixels(image: Image.Image, size: int = 224, mean: Sequence[float] = (0.5, 0.5, 0.5), std: Sequence[float] = (0.5, 0.5, 0.5)) -> torch.Tensor:
     """RGB picture -> (3, S, S) float32, `(value / 255 - mean) / std`; bars of a letterbox are grey, near the mean."""
     pixels = torch.from_numpy(np.array(to_square(image, size))).permute(2, 0, 1)  # (3, S, S)
     return (pixels.float() / 255 - torch.tensor(mean).view(3, 1, 1)) / torch.tensor(std).view(3, 1, 1)

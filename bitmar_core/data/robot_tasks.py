@@ -109,7 +109,11 @@ def read_tasks(path: Path, fleet: Fleet | None = None) -> list[RobotTask]:
         name = str(row.get("id", f"{path.stem}-{number}"))
         texts = {key: str(row.get(key, "")) for key in ("thinking", "environment", "reasoning", "doubt")}
         group = f"{path.stem}/{row['pair']}" if row.get("pair") else name
-        tasks.append(RobotTask(id=name, task=row["task"], site=row.get("site"), gold=tuple(gold), fleet=fleet, group=group, verdicts=dict(row.get("verdicts", {})), **texts))
+        tasks.append(
+            RobotTask(
+                id=name, task=row["task"], site=row.get("site"), gold=tuple(gold), fleet=fleet, group=group, verdicts=dict(row.get("verdicts", {})), **texts
+            )
+        )
     return tasks
 
 

@@ -63,7 +63,7 @@ def fresh_memory(session: Any) -> Iterator[None]:
     """
     before = session.memory
     if before is None:
-        raise UsageError("the memory is off; open the session with memory \"read\" to evaluate it")
+        raise UsageError('the memory is off; open the session with memory "read" to evaluate it')
     with tempfile.TemporaryDirectory(prefix="bitmar-evaluate-") as folder:
         session.memory = MemoryStore.open(Path(folder) / "memory", slots=before.slots, width=before.width, model=before.model)
         try:
@@ -149,7 +149,9 @@ def read(path: Path, names: Sequence[str]) -> list[Correction]:
             spot = f"{where}, neighbor {number}"
             check(item, spot, task=str, gold=list)
             neighbors.append((item["task"], gold_of(item, names, spot)))
-        found.append(Correction(task=row["task"], taught=row["taught"], why=str(row.get("why", "")), paraphrases=tuple(row["paraphrases"]), neighbors=tuple(neighbors)))
+        found.append(
+            Correction(task=row["task"], taught=row["taught"], why=str(row.get("why", "")), paraphrases=tuple(row["paraphrases"]), neighbors=tuple(neighbors))
+        )
     return found
 
 
@@ -168,7 +170,9 @@ def from_families(folder: Path, names: Sequence[str], holdout: float) -> tuple[l
             wrong = [name for name in names if name not in row["gold"]]
             drawn = int.from_bytes(hashlib.sha256(row["id"].encode()).digest()[:8], "big") % len(wrong)
             neighbors = tuple((n["task"], tuple(n["gold"])) for n in row["near"])
-            correction = Correction(task=row["task"], taught=row.get("taught") or wrong[drawn], why=row.get("why", ""), paraphrases=tuple(row["same"]), neighbors=neighbors)
+            correction = Correction(
+                task=row["task"], taught=row.get("taught") or wrong[drawn], why=row.get("why", ""), paraphrases=tuple(row["same"]), neighbors=neighbors
+            )
             (unseen if held_out(row["id"], holdout) else seen).append(correction)
     if not unseen:
         raise MissingError(f"no shipped family is held out at training.holdout {holdout}; name a file with --data")

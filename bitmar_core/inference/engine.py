@@ -134,7 +134,7 @@ class Engine:
         self._advance(waiting, written, states, cache, memory_mask)
         written.reason = "finished"
 
-    def _advance(self, waiting: list[int], written: Written, states: Tensor, cache, memory_mask: Tensor) -> Tensor:  # noqa: ANN001
+    def _advance(self, waiting: list[int], written: Written, states: Tensor, cache, memory_mask: Tensor) -> Tensor:
         """Feed the tokens that the decoder has not seen; logits (V,) after the last."""
         steps = torch.tensor(written.steps[-len(waiting) :])
         logits, hidden = self.model.decoder(torch.tensor([waiting]), states[:, steps], cache, memory_mask)

@@ -77,11 +77,13 @@ class Session:
         self._vision: Any = None
         self._stories: dict[tuple[str, str | None], Tensor] = {}
         self.set_fleet(fleet or load_fleet())
-        self._mode = memory
+        self._mode = "write" if memory == "read" and config.memory.write else memory
         self.memory: MemoryStore | None = None
         if memory != "off":
             place = memory_path or paths.default_memory()
-            self.memory = MemoryStore.open(place, slots=config.memory.slots, width=config.memory.width, model=model_digest(manifest), encode=self.encode_episode)
+            self.memory = MemoryStore.open(
+                place, slots=config.memory.slots, width=config.memory.width, model=model_digest(manifest), encode=self.encode_episode
+            )
 
     @classmethod
     def open(cls, model: str | Path | None = None, fleet: Fleet | None = None, memory: MemoryMode = "read", memory_path: Path | None = None) -> Session:
@@ -172,7 +174,7 @@ class Session:
 
     def _request(self, task: Any, image: str | Path | None, site: str | None) -> Request:
         if not isinstance(task, str) or not task.strip():
-            raise UsageError("the task is empty; say what is to be done, as in `bitmar ask \"Inspect the roof\"`")
+            raise UsageError('the task is empty; say what is to be done, as in `bitmar ask "Inspect the roof"`')
         if site is not None and not isinstance(site, str):
             raise UsageError("the site must be text")
         limit = self.config.inference.max_task_chars
@@ -209,10 +211,11 @@ class Session:
                 self._vision = DinoV2VisionEncoder(vision.name, frozen=vision.freeze, image_size=vision.image_size).eval()
             else:
                 self._vision = load_vision_file(self.folder / VISION)
-            if self._vision.width != vision.width or self._vision.num_patches != vision.patches:
+            given = (self._vision.image_size, self._vision.num_patches, self._vision.width)
+            if given != (vision.image_size, vision.patches, vision.width):
                 raise CheckpointError(
-                    f"the vision encoder gives {self._vision.num_patches} patches of {self._vision.width}, the model reads {vision.patches} of {vision.width};"
-                    " set vision.name, vision.width and vision.patches to fit"
+                    f"the vision encoder's image size, patches and width are {given}, the model reads {(vision.image_size, vision.patches, vision.width)};"
+                    " set vision.name, vision.image_size, vision.patches and vision.width to fit"
                 )
         return self._vision
 
@@ -351,9 +354,13 @@ class Session:
         attention = output.trace.patch_attention[0] if request.features is not None else None
         for index, step in enumerate(answer["steps"]):
             looked = () if attention is None else tuple(attention[index].tolist())
-            yield events.Step(index=index, name=step["name"], probabilities=step["probabilities"], value=step["value"], attention=looked)
+            yield events.Step(index=index + 1, name=step["name"], probabilities=step["probabilities"], value=step["value"], attention=looked)
         yield events.Decision(
-            robot=answer["robot"], confidence=answer["confidence"], abstained=answer["abstained"], probabilities=answer["probabilities"], suited=tuple(answer["suited"])
+            robot=answer["robot"],
+            confidence=answer["confidence"],
+            abstained=answer["abstained"],
+            probabilities=answer["probabilities"],
+            suited=tuple(answer["suited"]),
         )
         tokens, reason = 0, "finished"
         if reasoning:
@@ -450,9 +457,7 @@ class Session:
             "reasoning": {},
             "quality": dict.fromkeys(QUALITIES),
             "memory": [{"slot": r.slot, "similarity": round(r.similarity, 4), "weight": round(r.weight, 4), "robot": r.robot, "task": r.task} for r in used],
-            "steps": [
-                {"name": name, "probabilities": _rounded(names, steps[i]), "value": round(values[i], 4)} for i, name in enumerate(events.STEP_NAMES)
-            ],
+            "steps": [{"name": name, "probabilities": _rounded(names, steps[i]), "value": round(values[i], 4)} for i, name in enumerate(events.STEP_NAMES)],
             "model": self.model_name,
             "elapsed_ms": 0.0,
         }
@@ -467,7 +472,12 @@ def _row(output: BitMarOutput, recalled: Recalled, row: int) -> tuple[Any, Candi
     one = slice(row, row + 1)
     reading = MemoryReading(context=memory.context[one], weights=memory.weights[one], similarity=memory.similarity[one], scope=memory.scope[one])
     candidates = Candidates(
-        keys=all_of.keys[one], values=all_of.values[one], tokens=all_of.tokens[one], token_mask=all_of.token_mask[one], robots=all_of.robots[one], present=all_of.present[one]
+        keys=all_of.keys[one],
+        values=all_of.values[one],
+        tokens=all_of.tokens[one],
+        token_mask=all_of.token_mask[one],
+        robots=all_of.robots[one],
+        present=all_of.present[one],
     )
     return reading, candidates
 

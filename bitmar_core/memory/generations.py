@@ -275,8 +275,7 @@ def lock(folder: Path, seconds: float) -> Iterator[None]:
 
 def _cannot_write(folder: Path, error: OSError) -> MemoryStoreError:
     return MemoryStoreError(
-        f"cannot write the memory in {folder}: {reason(error)}; nothing was changed: "
-        "free space, make it writable, or choose another folder with BITMAR_HOME"
+        f"cannot write the memory in {folder}: {reason(error)}; nothing was changed: free space, make it writable, or choose another folder with BITMAR_HOME"
     )
 
 

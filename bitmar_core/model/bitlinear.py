@@ -7,6 +7,8 @@ Numerics: master weights are float32. In training and in serving the product is 
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -57,7 +59,7 @@ class _TernaryProduct(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, x: Tensor, weight: Tensor, threshold: float, dtype: torch.dtype) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor, threshold: float, dtype: torch.dtype) -> Tensor:
         ternary, scale = ternarise(weight, threshold)
         # Flat rows throughout: matmul of a strided batch would copy the weights once a sample.
         quantised, step = quantise_activations(x.reshape(-1, x.shape[-1]))
@@ -67,9 +69,9 @@ class _TernaryProduct(torch.autograd.Function):
         return ((quantised @ ternary.T).float() * (step * scale)).view(*x.shape[:-1], -1)
 
     @staticmethod
-    def backward(ctx, grad: Tensor):
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
         quantised, ternary, step, scale = ctx.saved_tensors
-        grad = grad.reshape(-1, grad.shape[-1])
+        grad = grads[0].reshape(-1, grads[0].shape[-1])
         grad_x = grad_weight = None
         if ctx.needs_input_grad[0]:
             grad_x = ((grad.to(ternary.dtype) @ ternary).to(ctx.input_dtype) * scale).view(ctx.input_shape)
@@ -149,7 +151,7 @@ class BitLinear(nn.Module):
         if self.quantisation <= 0.0:
             return F.linear(x, self.weight, self.bias).float()
         if self.quantisation < 1.0:
-            y = self._faded(x)
+            y = self._faded(x, self.weight)
         else:
             dtype = torch.get_autocast_dtype(x.device.type) if torch.is_autocast_enabled(x.device.type) else torch.float32
             # Autocast would cast inside the function as well; the dtypes are chosen here.
@@ -157,14 +159,14 @@ class BitLinear(nn.Module):
                 y = _TernaryProduct.apply(x, self.weight, self.threshold, dtype)
         return y if self.bias is None else y + self.bias
 
-    def _faded(self, x: Tensor) -> Tensor:
+    def _faded(self, x: Tensor, weight: Tensor) -> Tensor:
         """Part full precision, part quantised, for teaching a pretrained layer; straight-through as well."""
         mix, x = self.quantisation, x.float()
         with torch.no_grad():
-            ternary, scale = ternarise(self.weight, self.threshold)
+            ternary, scale = ternarise(weight, self.threshold)
             xq, step = quantise_activations(x)
-            extra_weight, extra_x = mix * (ternary * scale - self.weight), mix * (xq * step - x)
-        return F.linear(x + extra_x, self.weight + extra_weight).float()
+            extra_weight, extra_x = mix * (ternary * scale - weight), mix * (xq * step - x)
+        return F.linear(x + extra_x, weight + extra_weight).float()
 
     def extra_repr(self) -> str:
         state = "frozen" if self.weight is None else f"threshold={self.threshold:.3f}"

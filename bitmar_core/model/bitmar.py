@@ -21,13 +21,12 @@ from torch import Tensor, nn
 
 from bitmar_core.config import BitMarConfig, preset
 from bitmar_core.memory.episodic import Candidates, EpisodicMemory, MemoryReading
+from bitmar_core.model.fusion import Fusion
 from bitmar_core.model.layers import masked_mean
 from bitmar_core.model.policy import CardReader, RobotPolicy
 from bitmar_core.model.reasoning import QUALITIES, STEPS, QualityHeads, ReasoningModule, ReasoningTrace
 from bitmar_core.model.text_decoder import DecoderCache, TextDecoder
 from bitmar_core.model.text_encoder import TextEncoder
-from bitmar_core.model.fusion import Fusion
-
 
 ABSENT = -1e4
 """Logit of a robot that a request may not choose."""
@@ -144,7 +143,9 @@ class BitMar(nn.Module):
             robot_mask: (B, R), 0 for robots that this request may not choose; None for all.
             candidates: memory slots to look at, or None.
         """
-        states = self.card_reader(cards, card_mask, torch.cat([reading.fused, reading.patches], 1), torch.cat([reading.text_mask.bool(), reading.patch_mask], 1))
+        states = self.card_reader(
+            cards, card_mask, torch.cat([reading.fused, reading.patches], 1), torch.cat([reading.text_mask.bool(), reading.patch_mask], 1)
+        )
         trace = self.reasoning(reading.context, reading.patches, reading.patch_mask, states, robot_mask)
         card_keys = self.policy.keys(states)
         policy_states = self.policy.state(trace.states)  # (B, S, K)

@@ -61,7 +61,13 @@ class DecoderBlock(nn.Module):
         return apply_rotary(self._split(self.query(x)), rotary), apply_rotary(self._split(self.key(x)), rotary), self._split(self.value(x))
 
     def forward(
-        self, x: Tensor, rotary: tuple[Tensor, Tensor], mask: Tensor, memory: tuple[Tensor, Tensor], memory_mask: Tensor | None, past: tuple[Tensor, Tensor] | None
+        self,
+        x: Tensor,
+        rotary: tuple[Tensor, Tensor],
+        mask: Tensor,
+        memory: tuple[Tensor, Tensor],
+        memory_mask: Tensor | None,
+        past: tuple[Tensor, Tensor] | None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         q, k, v = self.project(self.self_norm(x), rotary)
         if past is not None:

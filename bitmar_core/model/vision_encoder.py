@@ -268,9 +268,7 @@ class DinoV2VisionEncoder(nn.Module):
             raise _dino_missing(name_or_path, error) from None
         settings = self.model.config
         if not str(settings.model_type).startswith("dinov2"):
-            raise ModelMissingError(
-                f"{name_or_path}: this is a {settings.model_type} model, not DINOv2; name one such as facebook/dinov2-base"
-            )
+            raise ModelMissingError(f"{name_or_path}: this is a {settings.model_type} model, not DINOv2; name one such as facebook/dinov2-base")
         preprocessing = _dino_preprocessing(name_or_path, local_files_only)
         self.patch_size = int(settings.patch_size)
         self.registers = int(getattr(settings, "num_register_tokens", 0) or 0)

@@ -176,7 +176,11 @@ def main() -> None:
         moments = {k: saved.pop(k) for k in list(saved) if k.startswith("moment.")}
         encoder.load_state_dict(saved)
         for index, parameter in enumerate(p for g in optimiser.param_groups for p in g["params"]):
-            optimiser.state[parameter] = {"step": torch.tensor(float(start)), "exp_avg": moments[f"moment.{index}.m"], "exp_avg_sq": moments[f"moment.{index}.v"]}
+            optimiser.state[parameter] = {
+                "step": torch.tensor(float(start)),
+                "exp_avg": moments[f"moment.{index}.m"],
+                "exp_avg_sq": moments[f"moment.{index}.v"],
+            }
 
     def save(step: int) -> None:
         record = {k: v.contiguous() for k, v in encoder.state_dict().items()} | {"step": torch.tensor(step)}
@@ -208,7 +212,10 @@ def main() -> None:
         torch.nn.utils.clip_grad_norm_(decay + plain, 1.0)
         optimiser.step()
         if step % 20 == 0 or step == args.steps - 1:
-            print(f"step {step} loss {float(loss):.4f} {({k: round(v, 4) for k, v in parts.items()})} {(time.time() - began) / (step - start + 1):.2f} s/step", flush=True)
+            print(
+                f"step {step} loss {float(loss):.4f} { ({k: round(v, 4) for k, v in parts.items()}) } {(time.time() - began) / (step - start + 1):.2f} s/step",
+                flush=True,
+            )
         if step % 250 == 249:
             save(step + 1)
     set_quantisation(encoder, 1.0)
@@ -221,7 +228,9 @@ def main() -> None:
     figure = float(torch.cat(cosines).mean())
     save(args.steps)
     save_file({k: v.contiguous() for k, v in encoder.state_dict().items()}, args.out / "encoder.safetensors")
-    (args.out / "meta.json").write_text(json.dumps({"steps": args.steps, "batch": args.batch, "seed": args.seed, "texts": len(encoded), "held_out_cosine": figure}, indent=1))
+    (args.out / "meta.json").write_text(
+        json.dumps({"steps": args.steps, "batch": args.batch, "seed": args.seed, "texts": len(encoded), "held_out_cosine": figure}, indent=1)
+    )
     print(f"held-out cosine to the teacher {figure:.4f} (n={len(held)})")
 
 

@@ -385,10 +385,12 @@ def run(args: argparse.Namespace, say: Callable[[str], None] = lambda line: prin
     say(f"teacher embeddings done after {time.time() - started:.0f} s")
 
     labels, only_grey = environment_labels(photos)
-    heads = nn.ModuleDict({
-        "places": nn.Linear(encoder.width, places.shape[1]),
-        "environment": nn.Linear(encoder.width, len(only_grey)),
-    })  # thrown away afterwards
+    heads = nn.ModuleDict(
+        {
+            "places": nn.Linear(encoder.width, places.shape[1]),
+            "environment": nn.Linear(encoder.width, len(only_grey)),
+        }
+    )  # thrown away afterwards
     for parameter in [p for part in [encoder.stem, *encoder.blocks[: args.freeze]] for p in part.parameters()]:
         parameter.requires_grad_(False)
     trunk = [p for p in encoder.parameters() if p.requires_grad]
@@ -428,11 +430,13 @@ def run(args: argparse.Namespace, say: Callable[[str], None] = lambda line: prin
             with torch.autocast("cpu", torch.bfloat16):
                 pooled = encoder(normalise(views, encoder)).pooled  # (B, D)
             pooled = pooled.float()
-            losses = torch.stack([
-                soft_label_loss(heads["places"](pooled), places[rows], temperature=2.0),
-                environment_loss(heads["environment"](pooled), labels[rows], is_grey, only_grey),
-                (1 - F.cosine_similarity(pooled, target[rows], dim=1)).mean(),
-            ])
+            losses = torch.stack(
+                [
+                    soft_label_loss(heads["places"](pooled), places[rows], temperature=2.0),
+                    environment_loss(heads["environment"](pooled), labels[rows], is_grey, only_grey),
+                    (1 - F.cosine_similarity(pooled, target[rows], dim=1)).mean(),
+                ]
+            )
             loss = (losses * torch.tensor([0.5, args.environment_weight, args.cosine_weight])).sum()
             optimiser.zero_grad()
             loss.backward()
@@ -491,9 +495,7 @@ def environment_labels(photos: Photos) -> tuple[Tensor, Tensor]:
     return of_folder[photos.folder_of], only_grey
 
 
-def measure(
-    encoder: CompactVisionEncoder, photos: Photos, places: Tensor, teacher: Path, say: Callable[[str], None], train_photos: int = 3000
-) -> dict:
+def measure(encoder: CompactVisionEncoder, photos: Photos, places: Tensor, teacher: Path, say: Callable[[str], None], train_photos: int = 3000) -> dict:
     """The same probe for the trained encoder, its eight-bit and ternary versions, the warm start and the teacher itself.
 
     Probes are fitted on `train_photos` of the training photos, drawn once, to keep the minutes down, and measured on all validation photos.

@@ -257,5 +257,16 @@ def _logged(out: Path, steps: Iterator[TrainStep]) -> Iterator[TrainStep]:
     """Pass steps on; every tenth goes into the event log."""
     for step in steps:
         if step.step % 10 == 0 or step.step == step.total:
-            log(out, {"step": step.step, "total": step.total, "kind": step.kind, "loss": step.loss, "learning_rate": step.learning_rate, "grad_norm": step.grad_norm, **step.parts})
+            log(
+                out,
+                {
+                    "step": step.step,
+                    "total": step.total,
+                    "kind": step.kind,
+                    "loss": step.loss,
+                    "learning_rate": step.learning_rate,
+                    "grad_norm": step.grad_norm,
+                    **step.parts,
+                },
+            )
         yield step

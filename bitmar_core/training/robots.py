@@ -118,7 +118,12 @@ def parameter_groups(model: BitMar, words: WordHeads | None, config: BitMarConfi
             groups["scalar"].append(parameter)
         else:
             groups["matrix" if parameter.ndim >= 2 else "vector"].append(parameter)
-    rates = {"encoder": training.encoder_learning_rate, "matrix": training.learning_rate, "vector": training.learning_rate, "scalar": training.learning_rate * SCALAR_RATE}
+    rates = {
+        "encoder": training.encoder_learning_rate,
+        "matrix": training.learning_rate,
+        "vector": training.learning_rate,
+        "scalar": training.learning_rate * SCALAR_RATE,
+    }
     return [
         {"params": members, "base_lr": rates[name], "lr": 0.0, "weight_decay": training.weight_decay if name in ("encoder", "matrix") else 0.0}
         for name, members in groups.items()

@@ -52,7 +52,15 @@ class ChainBatch:
 class ChainData:
     """Builds batches of chains; a pure function of (tasks, seed, epoch)."""
 
-    def __init__(self, tasks: list[RobotTask], reader: ReaderTokenizer, writer: WriterTokenizer, variants: FleetVariants, lines: dict[str, list[str]], config: BitMarConfig) -> None:
+    def __init__(
+        self,
+        tasks: list[RobotTask],
+        reader: ReaderTokenizer,
+        writer: WriterTokenizer,
+        variants: FleetVariants,
+        lines: dict[str, list[str]],
+        config: BitMarConfig,
+    ) -> None:
         self.tasks, self.reader, self.writer, self.variants, self.lines, self.config = tasks, reader, writer, variants, lines, config
         self.lengths = [len(t.text) + sum(map(len, (t.thinking, t.environment, t.reasoning, t.doubt, *t.verdicts.values()))) for t in tasks]
         self.by_fleet: dict[Fleet, list[int]] = {}
@@ -113,7 +121,9 @@ class ChainData:
                 return [*texts[:2], lines, *texts[3:]], pick, [0.0, 1.0, 1.0, 1.0]
             kind = "other"
         if kind == "other":
-            stranger = rng.choice([t for t in (rng.choice(self.tasks) for _ in range(20)) if t.has_chain and t.fleet == task.fleet and t.id != task.id] or [task])
+            stranger = rng.choice(
+                [t for t in (rng.choice(self.tasks) for _ in range(20)) if t.has_chain and t.fleet == task.fleet and t.id != task.id] or [task]
+            )
             if stranger is task:
                 return texts, pick, [1.0, 1.0, 1.0, 1.0]
             line = rng.choice(self.lines["lines"])
@@ -159,7 +169,10 @@ def _loop(
         model.chosen.requires_grad_(True)
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimiser = torch.optim.AdamW(
-        [{"params": [p for p in parameters if p.ndim >= 2], "weight_decay": training.weight_decay}, {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0}],
+        [
+            {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": training.weight_decay},
+            {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
+        ],
         betas=(0.9, 0.98),
         fused=True,
     )
@@ -200,7 +213,14 @@ def _loop(
                 save_training_state(out, {"model": model}, optimiser, at)
             value = float(loss.detach())
             yield TrainStep(
-                step=at, total=steps, kind=kind, loss=value, parts={kind: value}, learning_rate=rate * factor, grad_norm=norm, seconds=time.perf_counter() - began
+                step=at,
+                total=steps,
+                kind=kind,
+                loss=value,
+                parts={kind: value},
+                learning_rate=rate * factor,
+                grad_norm=norm,
+                seconds=time.perf_counter() - began,
             )
     save_training_state(out, {"model": model}, optimiser, steps)
     model.eval()
@@ -211,7 +231,7 @@ def train_writing(model: BitMar, data: ChainData, config: BitMarConfig, *, out: 
     training = config.training
     return _loop(
         model, data, config, out, kind="writing", epochs=training.writing_epochs, rate=training.writing_learning_rate,
-        parts=[model.decoder, model.memory_to_decoder], save_every=save_every, size=max(1, training.batch_size // 2),
+        parts=[model.decoder, model.memory_to_decoder], save_every=save_every, size=max(1, training.batch_size // 4),
     )  # fmt: skip
 
 
