@@ -215,6 +215,8 @@ class InferenceConfig(Checked):
     """Longest line about one robot, in tokens."""
     repetition_penalty: float = number(1.15, 1.0, 10.0)
     """Divides the score of tokens that the section already holds (CTRL, arXiv 1909.05858, section 4.1)."""
+    no_repeat: int = number(2, 0, 64)
+    """No run of this many tokens comes twice in a section or a robot's line; 0 allows all."""
     max_task_chars: int = number(20_000, 100, 10_000_000)
     """Longest task text that is accepted, in characters."""
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from bitmar_core.data.chains import Grammar
-from bitmar_core.inference.sampling import pick
+from bitmar_core.inference.sampling import pick, repeats
 from bitmar_core.memory.episodic import Candidates
 from bitmar_core.model.bitmar import BitMar, BitMarOutput, Reading
 
@@ -119,7 +119,7 @@ class Engine:
                     logits = self._advance(waiting, written, states, cache, memory_mask)
                     waiting = []
                 token = pick(
-                    logits, banned=grammar.banned(), repeated=recent, penalty=config.inference.repetition_penalty,
+                    logits, banned=grammar.banned() + repeats(recent, config.inference.no_repeat), repeated=recent, penalty=config.inference.repetition_penalty,
                     temperature=config.grpo_reasoning.temperature, generator=generator,
                 )  # fmt: skip
             section_before = grammar.section

@@ -6,6 +6,14 @@ import torch
 from torch import Tensor
 
 
+def repeats(recent: list[int], length: int) -> list[int]:
+    """Tokens that would end a second run of `length` tokens that `recent` already holds; none where `length` is 0."""
+    if length <= 0 or len(recent) < length:
+        return []
+    tail = recent[len(recent) - length + 1 :]
+    return [recent[i + length - 1] for i in range(len(recent) - length + 1) if recent[i : i + length - 1] == tail]
+
+
 def pick(logits: Tensor, *, banned: list[int], repeated: list[int], penalty: float, temperature: float, generator: torch.Generator | None) -> int:
     """One token id.
 

@@ -470,6 +470,15 @@ def test_a_vision_encoder_that_does_not_fit_is_refused(session: Open, photo: Pat
 # --- choosing a token ---
 
 
+def test_repeats():
+    from bitmar_core.inference.sampling import repeats
+
+    assert repeats([5, 6, 7, 5], 2) == [6]
+    assert repeats([5, 6, 7, 5, 6], 3) == [7]
+    assert repeats([5, 5], 1) == [5, 5]
+    assert repeats([5], 2) == [] and repeats([5, 6, 5], 0) == []
+
+
 def test_pick():
     logits = torch.tensor([1.0, 3.0, 2.9, -1.0])
     base = {"banned": [], "repeated": [], "penalty": 1.0, "temperature": 1.0, "generator": None}
