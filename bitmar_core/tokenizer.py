@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from bitmar_core.errors import CheckpointError
 from bitmar_core.events import SECTIONS
@@ -30,7 +31,7 @@ def robot_token(index: int) -> str:
 SPECIAL = [PAD, BEGIN, END, LINE, *map(section_token, SECTIONS), *(robot_token(i) for i in range(MAX_ROBOTS))]
 
 
-def _load(path: Path):
+def _load(path: Path) -> Any:
     from tokenizers import Tokenizer
 
     try:

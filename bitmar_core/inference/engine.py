@@ -16,6 +16,7 @@ from bitmar_core.data.chains import Grammar
 from bitmar_core.inference.sampling import pick, repeats
 from bitmar_core.memory.episodic import Candidates
 from bitmar_core.model.bitmar import BitMar, BitMarOutput, Reading
+from bitmar_core.model.text_decoder import DecoderCache
 
 if TYPE_CHECKING:
     import threading
@@ -134,7 +135,7 @@ class Engine:
         self._advance(waiting, written, states, cache, memory_mask)
         written.reason = "finished"
 
-    def _advance(self, waiting: list[int], written: Written, states: Tensor, cache, memory_mask: Tensor) -> Tensor:
+    def _advance(self, waiting: list[int], written: Written, states: Tensor, cache: DecoderCache, memory_mask: Tensor) -> Tensor:
         """Feed the tokens that the decoder has not seen; logits (V,) after the last."""
         steps = torch.tensor(written.steps[-len(waiting) :])
         logits, hidden = self.model.decoder(torch.tensor([waiting]), states[:, steps], cache, memory_mask)

@@ -143,7 +143,7 @@ class Session:
     def _one(self, row: dict) -> dict:
         head = {"id": row["id"]} if "id" in row else {}
         try:
-            return head | self.answer(row.get("task"), image=row.get("image"), site=row.get("site"))
+            return head | self.answer(str(row["task"]) if isinstance(row.get("task"), str) else "", image=row.get("image"), site=row.get("site"))
         except BitMarError as error:
             return head | {"error": str(error)}
 
@@ -157,8 +157,8 @@ class Session:
         for part in (order[:half], order[half:]):
             if part:
                 output, recalled = self._decide([good[i] for i in part], without=())
-                for row, i in enumerate(part):
-                    answers[i] = self._answer(good[i], output, recalled, row)
+                for at, i in enumerate(part):
+                    answers[i] = self._answer(good[i], output, recalled, at)
         elapsed = (time.perf_counter() - began) * 1000 / max(1, len(batch))
         count = 0
         for row, request in batch:

@@ -90,6 +90,10 @@ class BitMar(nn.Module):
     `forward` reads where none is given; set by `set_default_fleet`).
     """
 
+    calibration: Tensor
+    default_cards: Tensor
+    default_card_mask: Tensor
+
     def __init__(self, config: BitMarConfig) -> None:
         super().__init__()
         self.config = config

@@ -9,6 +9,7 @@ import random
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -87,7 +88,7 @@ class FleetVariants:
         if rng.random() < 0.45:
             return order, self.default
         rng.shuffle(order)
-        cards = []
+        cards: list[RobotCard] = []
         for index in order:
             choices = self.variants[self.default.robots[index].name]
             card = rng.choice(choices) if rng.random() < 0.8 else choices[0]
@@ -159,11 +160,11 @@ class Batches:
         rng.shuffle(plan)
         return plan
 
-    def build(self, epoch: int, number: int, kind: str, payload: object) -> TaskBatch | MemoryBatch:
+    def build(self, epoch: int, number: int, kind: str, payload: Any) -> TaskBatch | MemoryBatch:
         """The tensors of one planned batch."""
         rng = random.Random(f"{self.seed}/{epoch}/{number}")
         if kind == "tasks":
-            return self._tasks([self.train[i] for i in payload], [self.encoded[i] for i in payload], rng)  # type: ignore[union-attr]
+            return self._tasks([self.train[i] for i in payload], [self.encoded[i] for i in payload], rng)
         if kind == "fleet":
             tasks = self.fleets[str(payload)]
             return self._tasks(tasks, self.tokenizer.encode([t.text for t in tasks])[0], rng)

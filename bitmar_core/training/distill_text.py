@@ -16,6 +16,7 @@ import math
 import random
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -24,7 +25,7 @@ from torch import Tensor
 from bitmar_core.config import small
 from bitmar_core.errors import MissingError
 from bitmar_core.model.bitlinear import set_quantisation
-from bitmar_core.model.layers import RMSNorm, masked_mean
+from bitmar_core.model.layers import masked_mean
 from bitmar_core.model.text_encoder import TextEncoder
 
 
@@ -61,7 +62,7 @@ def take_over(encoder: TextEncoder, state: dict[str, Tensor]) -> None:
             _copy(block.feed_forward_norm, state, layer + "output.LayerNorm")
 
 
-def _copy(module: torch.nn.Module, state: dict[str, Tensor], name: str) -> None:
+def _copy(module: Any, state: dict[str, Tensor], name: str) -> None:
     module.weight.copy_(state[name + ".weight"])  # type: ignore[operator,union-attr]
     module.bias.copy_(state[name + ".bias"])  # type: ignore[operator,union-attr]
 
@@ -69,7 +70,7 @@ def _copy(module: torch.nn.Module, state: dict[str, Tensor], name: str) -> None:
 @torch.no_grad()
 def fit_sub_norms(encoder: TextEncoder, ids: Tensor, mask: Tensor) -> None:
     """Set each sub-norm's gain to the mean size of what passes through it, so that adding it changes least."""
-    sizes: dict[RMSNorm, Tensor] = {}
+    sizes: dict[Any, Tensor] = {}
 
     def note(module: torch.nn.Module, inputs: tuple[Tensor, ...]) -> None:
         x = inputs[0][mask.bool()]

@@ -25,6 +25,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -101,7 +102,7 @@ def load_photos(folder: Path, names: Sequence[str], excluded: set[str], size: in
     return Photos(list(names), squares, folders, folder_of, split)
 
 
-def image_to_bytes(image, size: int) -> Tensor:
+def image_to_bytes(image: Any, size: int) -> Tensor:
     """PIL picture -> (3, S, S) uint8"""
     import numpy as np
 
@@ -194,7 +195,7 @@ def mobilenet_weights(file: Path) -> dict[str, Tensor]:
     return state
 
 
-def _interpreter(file: Path):
+def _interpreter(file: Path) -> Any:
     try:
         from ai_edge_litert.interpreter import Interpreter
     except ImportError:

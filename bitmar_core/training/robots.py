@@ -154,7 +154,7 @@ def train_robots(model: BitMar, batches: Batches, config: BitMarConfig, *, out: 
     freeze_for_selection(model)
     words = WordHeads(config.text.width, vector_width, config.grpo_reasoning.reasoning_steps) if vector_width else None
     optimiser = torch.optim.AdamW(parameter_groups(model, words, config), betas=(0.9, 0.98), fused=True)
-    modules = {"model": model} | ({"words": words} if words else {})
+    modules: dict[str, nn.Module] = {"model": model} | ({"words": words} if words else {})
     plans = [len(batches.plan(epoch)) for epoch in range(training.epochs)]
     steps = sum(plans)
     done = load_training_state(out, modules, optimiser)

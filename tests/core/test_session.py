@@ -19,7 +19,7 @@ from bitmar_core.data.chains import SECTION_STEP, Grammar
 from bitmar_core.data.collate import card_tensors, pad
 from bitmar_core.errors import CheckpointError, FleetError, ImageError, MissingError, ModelMissingError, UsageError
 from bitmar_core.inference.engine import Written
-from bitmar_core.inference.sampling import pick
+from bitmar_core.inference.sampling import pick, repeats
 from bitmar_core.inference.session import Session
 from bitmar_core.model.bitlinear import BitLinear
 from bitmar_core.model.reasoning import QUALITIES
@@ -194,7 +194,7 @@ def test_decoding_is_teacher_forcing_of_what_was_written(session: Open):
     for t, piece in enumerate(pieces):
         assert piece.forced is (grammar.forced() is not None)
         if not piece.forced:
-            best = pick(forced.logits[0, t - 1], banned=grammar.banned(), repeated=held, penalty=1.15, temperature=1.0, generator=None)
+            best = pick(forced.logits[0, t - 1], banned=grammar.banned() + repeats(held, 2), repeated=held, penalty=1.15, temperature=1.0, generator=None)
             assert piece.token == best
         grammar.feed(piece.token)
         held = [] if piece.token in writer.special else [*held, piece.token]
@@ -471,8 +471,6 @@ def test_a_vision_encoder_that_does_not_fit_is_refused(session: Open, photo: Pat
 
 
 def test_repeats():
-    from bitmar_core.inference.sampling import repeats
-
     assert repeats([5, 6, 7, 5], 2) == [6]
     assert repeats([5, 6, 7, 5, 6], 3) == [7]
     assert repeats([5, 5], 1) == [5, 5]
