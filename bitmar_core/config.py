@@ -424,6 +424,9 @@ def apply_overrides(config: BitMarConfig, pairs: list[str]) -> BitMarConfig:
         key, sep, raw = pair.partition("=")
         if not sep:
             raise ConfigError(f"--set {pair!r}: write key=value, as in training.epochs=2")
+        if key == "preset":
+            # It would change the label and none of the numbers that the label stands for.
+            raise ConfigError("--set preset: a preset is where the numbers start from; write `preset:` in a file and give it with --config")
         value = parse_yaml(raw, name=f"--set {key}", error=ConfigError)
         nested: Any = value
         for part in reversed(key.split(".")):

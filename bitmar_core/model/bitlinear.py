@@ -1,8 +1,9 @@
 """BitLinear: a linear layer with ternary weights and 8-bit activations (BitNet b1.58, arXiv 2402.17764; BitNet, 2310.11453).
 
 Numerics: master weights are float32. In training and in serving the product is taken between integers, activations in
-[-127, 127] and weights in {-1, 0, 1}; both are exact in float32 and in bfloat16, so sums in float32 are exact up to
-2^24 and what is trained is what is served. The scales are applied after the product.
+[-127, 127] and weights in {-1, 0, 1}, and the scales are applied after it. In float32 the product is exact up to 2^24, so a
+float32 training graph is what is served. Under bfloat16 autocast the factors are exact too, but each result is rounded to
+bfloat16, by up to 2^-8 of itself: training in it differs from serving by that much.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ class _TernaryProduct(torch.autograd.Function):
     """y = (xq · step) (t · γ)ᵀ with the straight-through gradient: both roundings count as the identity.
 
     With g = dL/dy: dL/dx = γ g t and dL/dW = (g · step)ᵀ xq; the scales are constants. One function instead of a chain of
-    them, so that quantising costs few passes over memory. Products are in `dtype`, exact for the integers forward.
+    them, so that quantising costs few passes over memory. Products are in `dtype`.
     """
 
     @staticmethod
