@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from bitmar_cli.commands import ask, chat, config, doctor, evaluate, memory, model, train
+from bitmar_cli.commands import ask, chat, config, doctor, download, evaluate, memory, model, train
 from bitmar_cli.exits import MEANING, ExitCode
 from bitmar_cli.render import narrate, one_line, safe
 from bitmar_core import paths
@@ -38,6 +38,7 @@ app.add_typer(model.app, name="model")
 app.add_typer(config.app, name="config")
 app.command("evaluate")(evaluate.evaluate)
 app.command("doctor")(doctor.doctor)
+app.command("download-coco")(download.download_coco)
 app.add_typer(train.app, name="train")
 
 
