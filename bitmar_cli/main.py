@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from bitmar_cli.commands import ask, chat, config, doctor, download, evaluate, memory, model, train
+from bitmar_cli.commands import ask, chat, config, doctor, download, evaluate, memory, model, train, tui
 from bitmar_cli.exits import MEANING, ExitCode
 from bitmar_cli.render import narrate, one_line, safe
 from bitmar_core import paths
@@ -33,6 +33,7 @@ app = typer.Typer(
 
 app.command("ask")(ask.ask)
 app.command("chat")(chat.chat)
+app.command("tui")(tui.tui)
 app.add_typer(memory.app, name="memory")
 app.add_typer(model.app, name="model")
 app.add_typer(config.app, name="config")

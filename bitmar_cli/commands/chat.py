@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
 from bitmar_cli import opening, options, talk, tasks
 from bitmar_cli.exits import ExitCode
 from bitmar_cli.render import Screen, narrate
+from bitmar_core.errors import UsageError
 
 
 def chat(
@@ -22,12 +23,20 @@ def chat(
     seed: options.Seed = None,
     plain: options.Plain = False,
     model: options.Model = None,
+    tui: Annotated[bool, typer.Option("--tui", help="Open the full-screen program, as `bitmar tui` does.")] = False,
 ) -> None:
     """Talk about tasks: ask, look into the reasons, correct and teach.
 
     Each line is a task; the photo and the place stay until you change them. A line that begins with / is a command; /help
     lists them. Ctrl-C stops an answer and keeps the talk; Ctrl-D leaves. From a pipe, each line of stdin is read in turn.
     """
+    if tui:
+        if plain:
+            raise UsageError("--tui and --plain do not go together; choose one")
+        from bitmar_cli.tui.launch import launch
+
+        launch(model=model, fleet=fleet, memory=memory.value, store=store, image=image, site=site, seed=seed)
+        return
     session = opening.open_session(model=model, fleet=fleet, memory=memory.value, store=store)
     conversation = talk.Talk(session, Screen(plain=plain), seed=seed)
     if image is not None:

@@ -69,6 +69,7 @@ class Session:
         self.config: BitMarConfig = config
         self.model_name: str = str(manifest.get("name", model_folder.name))
         self.folder = model_folder
+        self._measured: dict[str, Any] = manifest.get("measured", {})
         self.reader = ReaderTokenizer(model_folder / config.text.tokenizer, config.text.max_tokens)
         self.writer = WriterTokenizer(model_folder / config.decoder.tokenizer)
         if self.reader.size > config.text.vocab_size or self.writer.size > config.decoder.vocab_size:
@@ -100,6 +101,28 @@ class Session:
         """Choose from another fleet from now on."""
         self.fleet = fleet
         self._fleet_states = self.engine.fleet(*card_tensors(fleet, self.reader))
+
+    def about(self) -> dict[str, Any]:
+        """What a front end shows of the model beside its answers.
+
+        "temperature": what the probabilities are calibrated with, None where they are raw; "ece": the calibration error that training
+        measured on held-out tasks, None where it is not recorded.
+        """
+        calibration = self.engine.model.calibration
+        temperature = float(calibration) if calibration.numel() == 1 and float(calibration) != 1.0 else None
+        return {"temperature": temperature, "ece": self._measured.get("held_out_tasks", {}).get("ece")}
+
+    def preview(self, image: str | Path, side: int = 112) -> dict[str, Any]:
+        """A photo as the model sees it, cut to its square: "width" and "height" of the file's picture, "digest" (sha256 of the file) and
+        "pixels", RGB bytes, side * side * 3.
+
+        Raises:
+            ImageError, MissingError: one line with cause and mend.
+        """
+        from bitmar_core.data.images import image_digest, load_image, to_square
+
+        picture = load_image(image)
+        return {"width": picture.width, "height": picture.height, "digest": image_digest(image), "pixels": to_square(picture, side).tobytes()}
 
     # --- asking ---
 

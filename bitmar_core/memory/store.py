@@ -97,6 +97,12 @@ class MemoryStore:
         """Slot and episode of every slot in use, by slot."""
         return [(slot, self._now.held[slot].episode) for slot in sorted(self._now.held)]
 
+    def next_slot(self) -> int | None:
+        """Where `write` would put a new case now; None where every slot is pinned."""
+        if len(self) == self.slots and all(held.episode.pinned for held in self._now.held.values()):
+            return None
+        return Draft(self._now).room()
+
     def undoable(self) -> list[str]:
         """What `undo` would take back, the next first."""
         return [change.what for change in reversed(self._now.changes)]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import random
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -149,7 +150,7 @@ def log(out: Path, record: dict[str, Any]) -> None:
     """Append a line to the run's event log."""
     out.mkdir(parents=True, exist_ok=True)
     with (out / "events.jsonl").open("a", encoding="utf-8") as file:
-        file.write(json.dumps(record) + "\n")
+        file.write(json.dumps({"time": round(time.time(), 3), **record}) + "\n")
 
 
 def words_of(corpus: Corpus) -> list[str]:

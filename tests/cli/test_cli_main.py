@@ -42,11 +42,6 @@ def test_every_error_class_has_a_known_exit_code() -> None:
     assert codes <= set(MEANING) and set(MEANING) == set(ExitCode)
 
 
-def test_nothing_unfinished_is_offered(bitmar) -> None:
-    assert bitmar("tui").code == 2
-    assert "--tui" not in bitmar("chat", "--help").out
-
-
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [

@@ -1,0 +1,1 @@
+"""Panes: each draws a part of the state."""
