@@ -1,15 +1,18 @@
-"""What the interface and the model's process say to each other: small frozen messages, pickled, each after its length.
+"""What the interface and the model's process say to each other: small frozen messages as JSON, each after its length.
 
-Both ends are this program and the pipe has no name, so nothing else can write to it.
+JSON and a list of known classes, so that reading a message can never run code, whoever wrote it.
 """
 
 from __future__ import annotations
 
-import pickle
+import base64
+import dataclasses
+import json
 import struct
 from dataclasses import dataclass, field
 from typing import IO, Any
 
+from bitmar_core import events
 from bitmar_core.events import Event
 
 _LENGTH = struct.Struct(">I")
@@ -248,9 +251,51 @@ class Died:
 Reply = Ready | Said | Looked | MemoryNow | Nearness | Rerun | Ablations | Note | Failed | Died
 
 
+KNOWN = {
+    kind.__name__: kind
+    for kind in [*globals().values(), *vars(events).values()]
+    if isinstance(kind, type) and dataclasses.is_dataclass(kind)
+}  # fmt: skip
+"""Every class that a message may be or hold."""
+
+
+def plain(value: Any) -> Any:
+    """A message as JSON values: what JSON has no form for becomes a list that opens with its kind."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return [type(value).__name__, *(plain(getattr(value, item.name)) for item in dataclasses.fields(value))]
+    if isinstance(value, dict):
+        return ["dict", *([plain(key), plain(inner)] for key, inner in value.items())]
+    if isinstance(value, (tuple, list)):
+        return [type(value).__name__, *map(plain, value)]
+    if isinstance(value, bytes):
+        return ["bytes", base64.b85encode(value).decode("ascii")]
+    return value
+
+
+def restored(value: Any) -> Any:
+    """The message that `plain` took apart.
+
+    Raises:
+        KeyError: of a kind that is not known.
+    """
+    if not isinstance(value, list):
+        return value
+    kind, *rest = value
+    if kind == "dict":
+        return {restored(key): restored(inner) for key, inner in rest}
+    if kind == "tuple":
+        return tuple(map(restored, rest))
+    if kind == "list":
+        return list(map(restored, rest))
+    if kind == "bytes":
+        return base64.b85decode(rest[0])
+    known = KNOWN[kind]
+    return known(**{item.name: restored(inner) for item, inner in zip(dataclasses.fields(known), rest, strict=True)})
+
+
 def write(stream: IO[bytes], message: object) -> None:
     """Send one message."""
-    data = pickle.dumps(message, protocol=5)
+    data = json.dumps(plain(message)).encode("ascii")
     stream.write(_LENGTH.pack(len(data)) + data)
     stream.flush()
 
@@ -262,4 +307,4 @@ def read(stream: IO[bytes]) -> Any:
         return None
     size = _LENGTH.unpack(head)[0]
     data = stream.read(size)
-    return pickle.loads(data) if len(data) == size else None
+    return restored(json.loads(data)) if len(data) == size else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import subprocess
 import sys
@@ -9,6 +10,8 @@ import time
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from bitmar_cli.tui import protocol as p
 from bitmar_cli.tui.engine import Engine
@@ -135,3 +138,24 @@ def test_without_a_terminal_one_line_and_no_escape_codes(arguments: list[str], o
     )
     assert ran.returncode == 2 and ran.stdout == b"" and b"\x1b" not in ran.stderr
     assert ran.stderr.startswith(b"bitmar: the full-screen program needs a terminal") and ran.stderr.count(b"\n") == 1
+
+
+JSON_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(st.characters(codec=None)) | st.binary(),
+    lambda inner: st.lists(inner) | st.lists(inner).map(tuple) | st.dictionaries(st.text() | st.integers(), inner),
+    max_leaves=20,
+)
+
+
+@given(JSON_VALUES)
+def test_whatever_a_message_holds_arrives_as_it_was_sent(value: object):
+    pipe = io.BytesIO()
+    sent = p.Rerun(slot=1, task="x", own=True, present={"answer": value}, masked={})
+    p.write(pipe, sent)
+    pipe.seek(0)
+    assert p.read(pipe) == sent and p.read(pipe) is None
+
+
+def test_a_message_of_an_unknown_kind_is_refused():
+    with pytest.raises(KeyError):
+        p.restored(["Popen", "ls"])
